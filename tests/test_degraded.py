@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import json
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ from tests.fakes import (
     FakeModels,
     Fault,
     Message,
+    Stream,
     answer,
     breaks_off,
     closed_port,
@@ -243,6 +245,37 @@ async def test_if_the_engine_fails_the_clients_request_is_passed_on(
     assert ("bypassed", case.reason) == (line["outcome"], line["reason"])
     assert msgspec.json.encode(QUERY) == msgspec.json.format(engine.of("lexical")[-1].body, indent=-1)
     straight.close()
+
+
+AWAY = {"type": "no_shard_available_action_exception", "reason": None}
+LACKING = {
+    "Elasticsearch": {
+        "total": 3,
+        "successful": 2,
+        "skipped": 0,
+        "failed": 1,
+        "failures": [{"shard": 0, "reason": AWAY}],
+    },
+    "OpenSearch": {"total": 3, "successful": 2, "skipped": 0, "failed": 0},
+}
+
+
+@pytest.mark.parametrize("shards", LACKING.values(), ids=LACKING)
+async def test_without_some_shards_the_response_is_the_engines_and_its_only_search_is_the_clients(
+    client: Client, engine: FakeEngine, models: FakeModels, log: Log, shards: dict[str, Any]
+) -> None:
+    """As one with a red index answers; to search it twice would double the load of a cluster that recovers."""
+
+    async def lacking(_: Stream, asked: Message) -> bytes:
+        whole = engine.usual(asked).partition(b"\r\n\r\n")[2]
+        return answer(200, json.dumps(json.loads(whole) | {"_shards": shards}).encode())
+
+    engine.faults["lexical"] = lacking
+    answered = await client.search("/products/_search", QUERY | {"size": 2})
+    assert "bypassed;reason=engine_refused" == answered.header("x-rerank")
+    assert (LEXICAL[:2], shards) == (ids(answered), answered.json()["_shards"])
+    assert (1, []) == (len(engine.of("lexical")), models.of("rerank"))
+    assert "partial results: see `_shards`" in log[-1]["detail"]
 
 
 async def test_the_log_reports_partial_results_of_the_engine(

@@ -259,10 +259,39 @@ def test_max_score_is_rewritten_if_present(rest: str, max_score: float | None, e
         ({"timed_out": "true"}, False),
         ({"terminated_early": "true"}, False),
         ({"_shards": '{"total":2,"failed":1}'}, False),
+        ({"_shards": '{"total":3,"successful":3,"skipped":2,"failed":0}'}, True),
+        ({"_shards": '{"total":3,"successful":2,"skipped":0,"failed":0}'}, False),  # OpenSearch 2.19.1, an index is red
     ],
 )
 def test_a_response_is_complete_if_all_shards_responded_in_time(members: dict[str, str], expected: bool) -> None:  # noqa: FBT001
     assert expected is answer(**members).whole
+
+
+def failed(*kinds: str) -> dict[str, str]:
+    failures = [{"shard": 0, "index": "i", "node": None, "reason": {"type": kind, "reason": None}} for kind in kinds]
+    return {
+        "_shards": json.dumps({"total": 9, "successful": 9 - len(kinds), "failed": len(kinds), "failures": failures})
+    }
+
+
+@pytest.mark.parametrize(
+    ("members", "expected"),
+    [
+        ({}, False),
+        ({"_shards": '{"total":3,"successful":2,"skipped":0,"failed":0}'}, True),
+        (failed("no_shard_available_action_exception"), True),
+        (failed("node_not_connected_exception", "node_disconnected_exception"), True),
+        (failed("search_context_missing_nodes_exception"), True),
+        (failed("node_not_connected_exception", "script_exception"), False),
+        (failed("circuit_breaking_exception"), False),
+        (failed("no_shard_available_action_exception") | {"timed_out": "true"}, False),
+        ({"_shards": '{"total":2,"successful":1,"failed":1}'}, False),
+        ({"_shards": '{"total":2,"successful":1,"failed":1,"failures":[{"reason":null}]}'}, False),
+    ],
+)
+def test_a_response_lacks_shards_if_only_nodes_are_gone(members: dict[str, str], expected: bool) -> None:  # noqa: FBT001
+    """Other failures may come of the wider search; the client's own may have none."""
+    assert expected is answer(**members).lacks_shards
 
 
 @pytest.mark.parametrize(

@@ -209,7 +209,7 @@ async def _answer_from(run: Run, head_key: bytes, own: Awaitable[Lexical], head:
     try:
         run = await _confirmed(run, found.answer, semantic)
         if problem := _not_to_rank(run, found.answer):
-            if not found.answer.whole or (plan.request.walk and found.answer.hits):
+            if _is_to_pass_on(plan, found.answer):
                 return problem
             return _in_engine_order(run, found, problem)
         return await _ordered(run, head_key, found, semantic, head)
@@ -218,6 +218,16 @@ async def _answer_from(run: Run, head_key: bytes, own: Awaitable[Lexical], head:
     except Exception as defect:  # noqa: BLE001  after any error, the engine's order can still be returned
         untouched = _untouched(defect)
         return _answered(run, found, _own_page(run, found, untouched), untouched)
+
+
+def _is_to_pass_on(plan: Plan, answer: SearchAnswer) -> bool:
+    """Whether the client's own request is sent although the engine has answered the widened one.
+
+    Missing shards are no reason: sending it again would double the load of a cluster that has just lost nodes.
+    """
+    if not answer.whole and not answer.lacks_shards:
+        return True
+    return bool(plan.request.walk and answer.hits)
 
 
 def _untouched(defect: Exception) -> Head:

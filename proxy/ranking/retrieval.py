@@ -65,7 +65,7 @@ async def retrieve(run: Run, own: Awaitable[Lexical]) -> tuple[Lexical, Semantic
     searching = asyncio.ensure_future(_semantic(run, plan.vectors, may_cost))
     try:
         found = await own
-        if keeps_empty(run, found.answer):
+        if keeps_empty(run, found.answer) or not found.answer.whole:
             return found, SemanticHits()
         may_cost.set()
         await read_ahead(run, found.answer, searching)
@@ -79,7 +79,7 @@ async def _one_after_the_other(
 ) -> tuple[Lexical, SemanticHits]:
     """Wait for the hits first: if the leading sort keys (price, date) are all distinct, no model call is needed."""
     found = await own
-    if keeps_empty(run, found.answer) or not are_groups(run, found.answer):
+    if keeps_empty(run, found.answer) or not found.answer.whole or not are_groups(run, found.answer):
         return found, SemanticHits()
     may_cost = asyncio.Event()
     may_cost.set()

@@ -22,8 +22,35 @@ from proxy.ranking.hits import GREATEST_SCORE, DocKey, Hit
 RawMembers = dict[str, msgspec.Raw]
 
 
+class _Reason(msgspec.Struct):
+    type: str
+
+
+class _ShardFailure(msgspec.Struct):
+    reason: _Reason
+
+
 class _Shards(msgspec.Struct):
+    total: int = 0
+    successful: int | None = None
     failed: int = 0
+    failures: msgspec.Raw = msgspec.Raw(b"[]")
+
+    @property
+    def are_all_there(self) -> bool:
+        """Whether all responded; OpenSearch does not count as failed those that no node has."""
+        return not self.failed and (self.successful is None or self.successful >= self.total)
+
+    @property
+    def are_only_away(self) -> bool:
+        """Whether the others are missing in the cluster at present, so that no search can reach them."""
+        if not self.failed:
+            return True
+        try:
+            kinds = {failure.reason.type for failure in _failures.decode(self.failures)}
+        except msgspec.MsgspecError:
+            return False
+        return bool(kinds) and kinds <= _AWAY
 
 
 class Total(msgspec.Struct, frozen=True):
@@ -52,6 +79,8 @@ class SearchAnswer:
     max_score: float | None
     whole: bool
     """All shards responded, and none timed out or terminated early."""
+    lacks_shards: bool = False
+    """It is not whole, only because shards are missing: the same search again would find the same."""
 
     @cached_property
     def by_key(self) -> Mapping[DocKey, Hit]:
@@ -65,6 +94,20 @@ class SearchAnswer:
 
 
 _shards = msgspec.json.Decoder(_Shards)
+_ALL_SHARDS = _Shards()
+_failures = msgspec.json.Decoder(list[_ShardFailure])
+_AWAY = frozenset(
+    {
+        "connect_transport_exception",
+        "no_shard_available_action_exception",
+        "node_closed_exception",
+        "node_disconnected_exception",
+        "node_not_connected_exception",
+        "search_context_missing_exception",
+        "search_context_missing_nodes_exception",
+    }
+)
+"""The types of the failures that say that a node is gone, and not that the search is at fault."""
 _flag = msgspec.json.Decoder(bool)
 _name = msgspec.json.Decoder(str)
 _total = msgspec.json.Decoder(int | Total)
@@ -77,6 +120,9 @@ def read_answer(body: bytes) -> SearchAnswer:
     try:
         members, hits_members, hits = split_at_hits(body) or split(body)
         total = _total.decode(hits_members["total"]) if "total" in hits_members else None
+        cut_short = any(_flag.decode(members.get(name, _FALSE)) for name in ("timed_out", "terminated_early"))
+        shards = _shards.decode(members["_shards"]) if "_shards" in members else _ALL_SHARDS
+        lacking = not shards.are_all_there
         return SearchAnswer(
             members=members,
             hits_members=hits_members,
@@ -84,7 +130,8 @@ def read_answer(body: bytes) -> SearchAnswer:
             total=_counted(total) if isinstance(total, int) else total,
             total_is_number=isinstance(total, int),
             max_score=_read_score(hits_members.get("max_score", _NULL)),
-            whole=_is_whole(members),
+            whole=not (cut_short or lacking),
+            lacks_shards=lacking and not cut_short and shards.are_only_away,
         )
     except (ValueError, KeyError, RecursionError) as error:
         raise Malformed("engine", f"not the answer of a search: {error}") from error
@@ -124,11 +171,6 @@ _HITS, _END, _AGGREGATIONS = b'"hits":', b"]}}", b']},"aggregations":{'
 def _counted(total: int) -> Total | None:
     """Read a total under `rest_total_hits_as_int`, where -1 means that hits are not counted."""
     return Total(total) if total >= 0 else None
-
-
-def _is_whole(members: RawMembers) -> bool:
-    cut_short = any(_flag.decode(members.get(name, _FALSE)) for name in ("timed_out", "terminated_early"))
-    return not cut_short and not ("_shards" in members and _shards.decode(members["_shards"]).failed)
 
 
 def _read_hit(members: RawMembers) -> Hit:
