@@ -8,6 +8,7 @@ import pytest
 from tests.fakes import Fault, breaks_off, closed_port, hangs, refuses, says
 from tests.integration import shop as catalogue
 from tests.integration.conftest import Open, OpenIndex, Sides
+from tests.integration.engines import WITH_KNN, RealEngine
 from tests.integration.models import ShopModels
 from tests.integration.sending import Client, Reply, Request, send
 
@@ -241,3 +242,22 @@ async def test_a_deleted_index_gets_the_engines_error(open_index: OpenIndex) -> 
     await send(sides.straight.url, Request("DELETE", f"/{sides.straight.index}"))
     straight, through = await sides.straight.search(BODY), await _ranked(sides)
     assert (404, straight.body, "bypassed;reason=engine_refused") == (through.status, through.body, through.outcome)
+
+
+@WITH_KNN
+async def test_an_index_that_no_node_has_leaves_the_engines_own_response(
+    open_index: OpenIndex, real_engine: RealEngine, models: ShopModels
+) -> None:
+    """As while a node is gone: the models are not called, and `_shards` says what is missing."""
+    sides = await open_index(catalogue.with_vectors(real_engine), catalogue.PRODUCTS)
+    nowhere = catalogue.with_vectors(real_engine, **{"index.routing.allocation.require._name": "nobody"})
+    target = f"/{sides.straight.index}-away?wait_for_active_shards=0"
+    assert 200 == (await send(sides.straight.url, Request("PUT", target, json.dumps(nowhere).encode()))).status
+    both = f"{sides.straight.index}*"
+    body = {**BODY, "size": 3, "_source": ["title"]}
+    straight = await Client(sides.straight.url, both).search(body)
+    through = await Client(sides.through.url, both).search(body)
+    assert "bypassed;reason=engine_refused" == through.outcome
+    assert straight.json["_shards"]["successful"] < straight.json["_shards"]["total"]
+    assert _but_took(straight) == _but_took(through)
+    assert [] == models.reranked
