@@ -1,6 +1,7 @@
 """The engine's nodes take turns, and one that cannot be reached is left alone for a while."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 
 import pytest
@@ -195,3 +196,23 @@ async def test_a_kept_connection_to_a_node_that_hangs_is_not_used_again(server: 
         kept.close()
         await pool.close()
         nodes.close()
+
+
+async def test_a_node_whose_machine_is_gone_delays_only_the_first_connections(server: FakeServer) -> None:
+    """Nobody refuses a connection to it: after a second, further ones go to another node at once."""
+    gone = socket.create_server(("127.0.0.1", 0), backlog=0)
+    filling = [socket.socket() for _ in range(3)]
+    for each in filling:
+        each.setblocking(False)  # noqa: FBT003  the socket module's own signature
+        each.connect_ex(gone.getsockname())
+    nodes = Nodes(Settings(url=[f"http://127.0.0.1:{gone.getsockname()[1]}", server.url], connect_timeout_seconds=30))
+    waiting = asyncio.create_task(nodes.connect())
+    await asyncio.sleep(SILENT_S)
+    async with asyncio.timeout(10):
+        for _ in range(4):
+            (await nodes.connect()).close()
+    assert not waiting.done()
+    waiting.cancel()
+    nodes.close()
+    for each in (gone, *filling):
+        each.close()

@@ -168,7 +168,12 @@ class Nodes:
         raise Unreachable(SERVICE, "; ".join(failures))
 
     async def open(self, node: Node) -> EngineConnection:
-        """Open a connection to one node; raises Unreachable."""
+        """Open a connection to one node; raises Unreachable.
+
+        A node that does not even refuse it, because its machine is gone, is silent.
+        """
+        pulse = self._pool.pulses[node]
+        pulse.asked(time.monotonic())
         try:
             connection = await self._open(node)
         except OSError as error:  # includes TimeoutError and TLS errors
@@ -177,6 +182,8 @@ class Nodes:
             if self._pool.failed(node, time.monotonic()) and self._are_several:
                 _log.warning("node_unreachable", node=str(node), detail=f"{detail}. The other nodes are used")
             raise Unreachable(SERVICE, f"{node}: {detail}") from error
+        finally:
+            pulse.ended(time.monotonic())
         if self._pool.reached(node) and self._are_several:
             _log.info("node_reachable", node=str(node))
         return connection
