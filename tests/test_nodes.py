@@ -20,6 +20,19 @@ from tests.fakes import FakeServer, closed_port, hangs
 A, B, C = (read_node(f"http://{name}:9200") for name in "abc")
 
 
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
 @pytest.fixture
 async def server() -> AsyncIterator[FakeServer]:
     async with FakeServer() as server:
@@ -84,10 +97,11 @@ def test_if_every_node_failed_the_next_to_be_revived_is_tried_first() -> None:
     assert [[B, A]] * 2 == [pool.next_order(0.6) for _ in range(2)]
 
 
-def test_a_silent_node_is_tried_after_one_that_refuses_connections() -> None:
+def test_a_silent_node_is_tried_after_one_that_refuses_connections(clock: Clock) -> None:
     """The one costs a client its whole timeout, the other nothing."""
-    pool = NodePool([A, B, C])
-    pool.pulses[A].asked(0)
+    pool = NodePool([A, B, C], clock)
+    pool.pulses[A].asked()
+    clock.now += SILENT_S
     pool.failed(B, SILENT_S)
     assert [[C, B, A]] * 3 == [pool.next_order(SILENT_S) for _ in range(3)]
 
@@ -121,15 +135,15 @@ async def test_an_unreachable_node_is_logged_once_and_when_it_is_back() -> None:
     assert {f"127.0.0.1:{gone.port}"} == {line["node"] for line in lines}
 
 
-async def test_a_node_that_hangs_is_not_used_until_it_answers_a_ping(server: FakeServer) -> None:
+async def test_a_node_that_hangs_is_not_used_until_it_answers_a_ping(server: FakeServer, clock: Clock) -> None:
     """It accepts connections, so that nothing but its silence tells."""
     async with FakeServer() as hung:
         hung.faults = {"/": hangs, "/_cat/nodes": hangs}
-        nodes = Nodes(Settings(url=[hung.url, server.url]))
+        nodes = Nodes(Settings(url=[hung.url, server.url]), now=clock)
         pool = EnginePool(nodes, NO_HOP, 60.0)
         given_up = asyncio.create_task(pool.send(EngineRequest("POST", "/_cat/nodes", ())))
         await hung.until_asked("/_cat/nodes")
-        await asyncio.sleep(SILENT_S)
+        clock.now += SILENT_S
         given_up.cancel()
         with capture_logs() as lines:
             for _ in range(4):
@@ -149,48 +163,50 @@ async def test_a_node_that_hangs_is_not_used_until_it_answers_a_ping(server: Fak
         nodes.close()
 
 
-async def test_a_node_that_only_computes_a_response_says_so_and_is_used(server: FakeServer) -> None:
+async def test_a_node_that_only_computes_a_response_says_so_and_is_used(server: FakeServer, clock: Clock) -> None:
     async with FakeServer() as slow:
         slow.faults = {"/_forcemerge": hangs}
-        nodes = Nodes(Settings(url=[slow.url, server.url]))
+        nodes = Nodes(Settings(url=[slow.url, server.url]), now=clock)
         pool = EnginePool(nodes, NO_HOP, 60.0)
         merging = asyncio.create_task(pool.send(EngineRequest("POST", "/_forcemerge", ())))
         await slow.until_asked("/_forcemerge")
-        await asyncio.sleep(SILENT_S)
+        clock.now += SILENT_S
         with capture_logs() as lines:
             await pool.send(EngineRequest("POST", "/shop", ()))
-            await slow.until_asked("/")
-            for _ in range(4):
-                await pool.send(EngineRequest("POST", "/shop", ()))
-        assert 2 == len(slow.of("/shop"))
+            async with asyncio.timeout(20 * PING_S):
+                while len(slow.of("/shop")) < 2:
+                    await pool.send(EngineRequest("POST", "/shop", ()))
         assert [] == lines
         merging.cancel()
         await pool.close()
         nodes.close()
 
 
-async def test_metadata_is_read_from_another_node_if_one_hangs(server: FakeServer) -> None:
+async def test_metadata_is_read_from_another_node_if_one_hangs(server: FakeServer, clock: Clock) -> None:
     async with FakeServer() as hung:
         hung.faults = {"/_resolve/index/shop": hangs, "/": hangs}
-        nodes = Nodes(Settings(url=[hung.url, server.url]))
+        nodes = Nodes(Settings(url=[hung.url, server.url]), now=clock)
         pool = EnginePool(nodes, NO_HOP, 60.0)
-        async with asyncio.timeout(10 * SILENT_S):
-            reply = await pool.send(EngineRequest("GET", "/_resolve/index/shop", ()))
+        reading = asyncio.create_task(pool.send(EngineRequest("GET", "/_resolve/index/shop", ())))
+        await hung.until_asked("/_resolve/index/shop")
+        clock.now += SILENT_S
+        async with asyncio.timeout(20 * SILENT_S):
+            reply = await reading
         assert (200, 1) == (reply.status, len(server.of("/_resolve/index/shop")))
         await pool.close()
         nodes.close()
 
 
-async def test_a_kept_connection_to_a_node_that_hangs_is_not_used_again(server: FakeServer) -> None:
+async def test_a_kept_connection_to_a_node_that_hangs_is_not_used_again(server: FakeServer, clock: Clock) -> None:
     async with FakeServer() as hung:
         hung.faults = {"/hang": hangs, "/": hangs}
-        nodes = Nodes(Settings(url=[hung.url, server.url]))
+        nodes = Nodes(Settings(url=[hung.url, server.url]), now=clock)
         kept = await nodes.open(read_node(hung.url))
         pool = EnginePool(nodes, NO_HOP, 60.0)
         assert kept.usable()
         hanging = asyncio.create_task(pool.send(EngineRequest("POST", "/hang", ())))
         await hung.until_asked("/hang")
-        await asyncio.sleep(SILENT_S)
+        clock.now += SILENT_S
         assert not kept.usable()
         hanging.cancel()
         kept.close()
@@ -198,16 +214,19 @@ async def test_a_kept_connection_to_a_node_that_hangs_is_not_used_again(server: 
         nodes.close()
 
 
-async def test_a_node_whose_machine_is_gone_delays_only_the_first_connections(server: FakeServer) -> None:
+async def test_a_node_whose_machine_is_gone_delays_only_the_first_connections(server: FakeServer, clock: Clock) -> None:
     """Nobody refuses a connection to it: after a second, further ones go to another node at once."""
     gone = socket.create_server(("127.0.0.1", 0), backlog=0)
     filling = [socket.socket() for _ in range(3)]
     for each in filling:
         each.setblocking(False)  # noqa: FBT003  the socket module's own signature
         each.connect_ex(gone.getsockname())
-    nodes = Nodes(Settings(url=[f"http://127.0.0.1:{gone.getsockname()[1]}", server.url], connect_timeout_seconds=30))
+    nodes = Nodes(
+        Settings(url=[f"http://127.0.0.1:{gone.getsockname()[1]}", server.url], connect_timeout_seconds=30), now=clock
+    )
     waiting = asyncio.create_task(nodes.connect())
-    await asyncio.sleep(SILENT_S)
+    await asyncio.sleep(0)
+    clock.now += SILENT_S
     async with asyncio.timeout(10):
         for _ in range(4):
             (await nodes.connect()).close()

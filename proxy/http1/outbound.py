@@ -114,7 +114,7 @@ class EngineConnection(asyncio.Protocol):
         """Start a request; more of its body may follow by `write`."""
         self._receiver, self._method = receiver, method
         self._reading, self._interims = None, 0
-        self.pulse.asked(time.monotonic())
+        self.pulse.asked()
         self.transport.write(request)
 
     def write(self, piece: bytes) -> None:
@@ -129,7 +129,7 @@ class EngineConnection(asyncio.Protocol):
     @property
     def is_avoided(self) -> bool:
         """Whether its node is silent, and another is not."""
-        return self.pulse.is_avoided(time.monotonic())
+        return self.pulse.is_avoided
 
     def usable(self) -> bool:
         """Whether it can carry a request: open, idle, no unrequested data has arrived, and no other node is better.
@@ -158,7 +158,7 @@ class EngineConnection(asyncio.Protocol):
         """End the request in progress, and return its receiver; None if there is none."""
         receiver, self._receiver = self._receiver, None
         if receiver is not None:
-            self.pulse.ended(time.monotonic())
+            self.pulse.ended()
         return receiver
 
     # -- the response
@@ -180,7 +180,7 @@ class EngineConnection(asyncio.Protocol):
         if self._receiver is None:
             self._end_while_idle()
             return
-        self.pulse.heard(time.monotonic())
+        self.pulse.heard()
         if self._reading is not None:
             self._body(data, 0)
             return

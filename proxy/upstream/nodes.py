@@ -8,7 +8,7 @@ used last, and pinged until it says anything: no client has to wait for it to fi
 import asyncio
 import ssl
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from urllib.parse import urlsplit
@@ -58,14 +58,14 @@ class _Dead:
 
 
 class NodePool:
-    """Selects nodes; times are seconds of a monotonic clock."""
+    """Selects nodes; times are seconds of a monotonic clock, which `now` returns."""
 
-    def __init__(self, nodes: Sequence[Node]) -> None:
+    def __init__(self, nodes: Sequence[Node], now: Callable[[], float] = time.monotonic) -> None:
         self._nodes = tuple(nodes)
         self._turn = 0
         self._dead: dict[Node, _Dead] = {}
         cluster: list[Pulse] = []
-        self.pulses = {node: Pulse(cluster) for node in nodes}
+        self.pulses = {node: Pulse(cluster, now) for node in nodes}
 
     def next_order(self, now: float) -> list[Node]:
         """Return all nodes in the order to try them, and advance the rotation.
@@ -75,7 +75,7 @@ class NodePool:
         count = len(self._nodes)
         turned = [self._nodes[(self._turn + place) % count] for place in range(count)]
         self._turn = (self._turn + 1) % count
-        return sorted(turned, key=lambda node: (self.pulses[node].is_silent(now), self._revival(node, now)))
+        return sorted(turned, key=lambda node: (self.pulses[node].is_silent, self._revival(node, now)))
 
     def _revival(self, node: Node, now: float) -> float:
         dead = self._dead.get(node)
@@ -132,9 +132,11 @@ class _Ping:
 class Nodes:
     """Opens connections to the engine's nodes."""
 
-    def __init__(self, settings: Engine, addresses: Addresses | None = None) -> None:
+    def __init__(
+        self, settings: Engine, addresses: Addresses | None = None, now: Callable[[], float] = time.monotonic
+    ) -> None:
         self._addresses = addresses or Addresses()
-        self._pool = NodePool([read_node(url, settings.host) for url in settings.urls])
+        self._pool = NodePool([read_node(url, settings.host) for url in settings.urls], now)
         self._timeout = settings.connect_timeout_seconds
         self._tls = towards_engine(settings)
         self._are_several = len(settings.urls) > 1
@@ -152,10 +154,9 @@ class Nodes:
 
     def next_order(self) -> list[Node]:
         """Return all nodes in the order in which to try them now, and advance the rotation."""
-        now = time.monotonic()
         if self._are_several:
-            self._watch_silent(now)
-        return self._pool.next_order(now)
+            self._watch_silent()
+        return self._pool.next_order(time.monotonic())
 
     async def connect(self) -> EngineConnection:
         """Open a connection to the first node that accepts one; raises Unreachable if none does."""
@@ -173,7 +174,7 @@ class Nodes:
         A node that does not even refuse it, because its machine is gone, is silent.
         """
         pulse = self._pool.pulses[node]
-        pulse.asked(time.monotonic())
+        pulse.asked()
         try:
             connection = await self._open(node)
         except OSError as error:  # includes TimeoutError and TLS errors
@@ -183,7 +184,7 @@ class Nodes:
                 _log.warning("node_unreachable", node=str(node), detail=f"{detail}. The other nodes are used")
             raise Unreachable(SERVICE, f"{node}: {detail}") from error
         finally:
-            pulse.ended(time.monotonic())
+            pulse.ended()
         if self._pool.reached(node) and self._are_several:
             _log.info("node_reachable", node=str(node))
         return connection
@@ -220,10 +221,10 @@ class Nodes:
 
     # -- silent nodes
 
-    def _watch_silent(self, now: float) -> None:
+    def _watch_silent(self) -> None:
         """Begin to ping the nodes that are silent."""
         for node, pulse in self._pool.pulses.items():
-            if pulse.is_silent(now) and node not in self._watched:
+            if pulse.is_silent and node not in self._watched:
                 task = asyncio.get_running_loop().create_task(self._until_heard(node, pulse))
                 self._watched[node] = task
                 task.add_done_callback(partial(self._unwatched, node))
@@ -235,11 +236,11 @@ class Nodes:
     async def _until_heard(self, node: Node, pulse: Pulse) -> None:
         """Ping a node until anything is heard from it; one that only computes a response says so at once."""
         await self._ping(node)
-        if not pulse.is_silent(time.monotonic()):
+        if not pulse.is_silent:
             return
         self._silent.add(node)
         _log.warning("node_silent", node=str(node), detail="It does not respond. The other nodes are used")
-        while pulse.is_silent(time.monotonic()):
+        while pulse.is_silent:
             await asyncio.sleep(PING_S)
             await self._ping(node)
         _log.info("node_responds", node=str(node))
