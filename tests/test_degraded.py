@@ -248,32 +248,35 @@ async def test_if_the_engine_fails_the_clients_request_is_passed_on(
 
 
 AWAY = {"type": "no_shard_available_action_exception", "reason": None}
-LACKING = {
-    "Elasticsearch": {
-        "total": 3,
-        "successful": 2,
-        "skipped": 0,
-        "failed": 1,
-        "failures": [{"shard": 0, "reason": AWAY}],
+IN_PART = {
+    "Elasticsearch lacks a shard": {
+        "_shards": {
+            "total": 3,
+            "successful": 2,
+            "skipped": 0,
+            "failed": 1,
+            "failures": [{"shard": 0, "reason": AWAY}],
+        }
     },
-    "OpenSearch": {"total": 3, "successful": 2, "skipped": 0, "failed": 0},
+    "OpenSearch lacks a shard": {"_shards": {"total": 3, "successful": 2, "skipped": 0, "failed": 0}},
+    "its time was up": {"timed_out": True},
 }
 
 
-@pytest.mark.parametrize("shards", LACKING.values(), ids=LACKING)
-async def test_without_some_shards_the_response_is_the_engines_and_its_only_search_is_the_clients(
-    client: Client, engine: FakeEngine, models: FakeModels, log: Log, shards: dict[str, Any]
+@pytest.mark.parametrize("partly", IN_PART.values(), ids=IN_PART)
+async def test_a_partial_response_that_would_be_the_same_again_is_the_engines_and_its_only_search_is_the_clients(
+    client: Client, engine: FakeEngine, models: FakeModels, log: Log, partly: dict[str, Any]
 ) -> None:
-    """As one with a red index answers; to search it twice would double the load of a cluster that recovers."""
+    """To search twice would double the wait, and the load of a cluster that is overloaded, or recovers."""
 
     async def lacking(_: Stream, asked: Message) -> bytes:
         whole = engine.usual(asked).partition(b"\r\n\r\n")[2]
-        return answer(200, json.dumps(json.loads(whole) | {"_shards": shards}).encode())
+        return answer(200, json.dumps(json.loads(whole) | partly).encode())
 
     engine.faults["lexical"] = lacking
     answered = await client.search("/products/_search", QUERY | {"size": 2})
     assert "bypassed;reason=engine_refused" == answered.header("x-rerank")
-    assert (LEXICAL[:2], shards) == (ids(answered), answered.json()["_shards"])
+    assert (LEXICAL[:2], partly) == (ids(answered), {name: answered.json()[name] for name in partly})
     assert (1, []) == (len(engine.of("lexical")), models.of("rerank"))
     assert "partial results: see `_shards`" in log[-1]["detail"]
 

@@ -284,14 +284,20 @@ def failed(*kinds: str) -> dict[str, str]:
         (failed("search_context_missing_nodes_exception"), True),
         (failed("node_not_connected_exception", "script_exception"), False),
         (failed("circuit_breaking_exception"), False),
-        (failed("no_shard_available_action_exception") | {"timed_out": "true"}, False),
+        ({"timed_out": "true"}, True),
+        (failed("no_shard_available_action_exception") | {"timed_out": "true"}, True),
+        (failed("circuit_breaking_exception") | {"timed_out": "true"}, False),
+        ({"terminated_early": "true"}, False),
         ({"_shards": '{"total":2,"successful":1,"failed":1}'}, False),
         ({"_shards": '{"total":2,"successful":1,"failed":1,"failures":[{"reason":null}]}'}, False),
     ],
 )
-def test_a_response_lacks_shards_if_only_nodes_are_gone(members: dict[str, str], expected: bool) -> None:  # noqa: FBT001
+def test_a_partial_response_is_final_after_its_timeout_or_if_nodes_are_gone(
+    members: dict[str, str],
+    expected: bool,  # noqa: FBT001
+) -> None:
     """Other failures may come of the wider search; the client's own may have none."""
-    assert expected is answer(**members).lacks_shards
+    assert expected is answer(**members).is_final
 
 
 @pytest.mark.parametrize(

@@ -223,9 +223,10 @@ async def _answer_from(run: Run, head_key: bytes, own: Awaitable[Lexical], head:
 def _is_to_pass_on(plan: Plan, answer: SearchAnswer) -> bool:
     """Whether the client's own request is sent although the engine has answered the widened one.
 
-    Missing shards are no reason: sending it again would double the load of a cluster that has just lost nodes.
+    Missing shards and the search's own `timeout` are no reason: sending it again would double the client's wait, and
+    the load of a cluster that is overloaded, or has just lost nodes.
     """
-    if not answer.whole and not answer.lacks_shards:
+    if not answer.whole and not answer.is_final:
         return True
     return bool(plan.request.walk and answer.hits)
 

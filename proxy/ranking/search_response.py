@@ -79,8 +79,8 @@ class SearchAnswer:
     max_score: float | None
     whole: bool
     """All shards responded, and none timed out or terminated early."""
-    lacks_shards: bool = False
-    """It is not whole, only because shards are missing: the same search again would find the same."""
+    is_final: bool = False
+    """It is not whole, but the same search again would find no more: its time was up, or shards are missing."""
 
     @cached_property
     def by_key(self) -> Mapping[DocKey, Hit]:
@@ -120,7 +120,7 @@ def read_answer(body: bytes) -> SearchAnswer:
     try:
         members, hits_members, hits = split_at_hits(body) or split(body)
         total = _total.decode(hits_members["total"]) if "total" in hits_members else None
-        cut_short = any(_flag.decode(members.get(name, _FALSE)) for name in ("timed_out", "terminated_early"))
+        timed_out, terminated = [_flag.decode(members.get(name, _FALSE)) for name in ("timed_out", "terminated_early")]
         shards = _shards.decode(members["_shards"]) if "_shards" in members else _ALL_SHARDS
         lacking = not shards.are_all_there
         return SearchAnswer(
@@ -130,8 +130,8 @@ def read_answer(body: bytes) -> SearchAnswer:
             total=_counted(total) if isinstance(total, int) else total,
             total_is_number=isinstance(total, int),
             max_score=_read_score(hits_members.get("max_score", _NULL)),
-            whole=not (cut_short or lacking),
-            lacks_shards=lacking and not cut_short and shards.are_only_away,
+            whole=not (timed_out or terminated or lacking),
+            is_final=(timed_out or lacking) and not terminated and shards.are_only_away,
         )
     except (ValueError, KeyError, RecursionError) as error:
         raise Malformed("engine", f"not the answer of a search: {error}") from error
